@@ -6,7 +6,13 @@
  * carries (the volume's name). Values with blanks are the caller's to quote. Thread-safe; errno is preserved. */
 #pragma once
 
-enum dfs_log_level { DFS_LOG_ERROR, DFS_LOG_WARN, DFS_LOG_INFO, DFS_LOG_DEBUG };
+enum dfs_log_level {
+    DFS_LOG_QUIET = -1, /* as a maximum: no lines at all, for tests that make errors */
+    DFS_LOG_ERROR,
+    DFS_LOG_WARN,
+    DFS_LOG_INFO,
+    DFS_LOG_DEBUG,
+};
 
 enum dfs_log_target { DFS_LOG_STDERR, DFS_LOG_SYSLOG };
 

@@ -72,6 +72,7 @@ void history_keep(struct history *h, const struct op *op) {
     s->hash_named = hash_of(h->m, false);
     s->durable = op->result == 0 && (op->kind == OP_FSYNC || op->kind == OP_SYNCFS || op->kind == OP_CHECKPOINT ||
                                      op->kind == OP_REOPEN);
+    s->effect = op->result >= 0 ? EFFECT_WHOLE : EFFECT_NONE;
     h->n++;
 }
 
@@ -191,9 +192,54 @@ bool history_compare_all(struct history *h) {
 struct model *history_replay(const struct history *h, size_t n) {
     struct model *m = model_new(&h->v.params, ROOT_TIME);
     for (size_t i = 0; i < n; i++)
-        if (h->steps[i].op.result >= 0)
+        if (h->steps[i].effect == EFFECT_WHOLE)
             model_apply(m, &h->steps[i].op, NULL);
+        else if (h->steps[i].effect >= 0)
+            model_apply_part(m, &h->steps[i].op, (unsigned)h->steps[i].effect);
     return m;
+}
+
+/* The number of an inode that a failed creation made all the same. */
+static uint64_t unknown_ino(struct history *h) {
+    struct dfs_attr a;
+    for (uint64_t ino = 1; ino < model_max_ino(h->m) + 4; ino++)
+        if (model_getattr(h->m, ino, &a) == -ENOENT && dfs_getattr(h->v.store, ino, &a) == 0)
+            return ino;
+    return model_max_ino(h->m) + 100;
+}
+
+bool history_resolve(struct history *h, struct op *op) {
+    struct dump d;
+    if (op->kind == OP_CREATE || op->kind == OP_TMPFILE)
+        op->new_ino = unknown_ino(h);
+    dump_store(h->v.store, model_max_ino(h->m) + 4, &d);
+    const uint64_t hash = dump_hash(&d);
+    bool found = hash_of(h->m, true) == hash;
+    int effect = EFFECT_NONE;
+    for (int k = EFFECT_WHOLE; !found && k < 100; k++) {
+        struct model *m = history_replay(h, h->n);
+        const bool applied = k == EFFECT_WHOLE ? model_apply(m, op, NULL) >= 0 : model_apply_part(m, op, (unsigned)k);
+        found = applied && hash_of(m, true) == hash;
+        if (found) {
+            model_free(h->m);
+            h->m = m;
+            effect = k;
+        } else {
+            model_free(m);
+        }
+    }
+    history_keep(h, op);
+    h->steps[h->n - 1].effect = effect;
+    if (!found) {
+        char text[16384] = "";
+        struct dump want;
+        dump_model(h->m, true, &want);
+        dump_differs(&want, &d, text, sizeof text);
+        history_complain(h, "the failed %s left neither the old nor the new state: %s", op_name(op->kind), text);
+        dump_free(&want);
+    }
+    dump_free(&d);
+    return found;
 }
 
 /* The middle of operation i: the k-th of the states it may pass. */

@@ -8,7 +8,11 @@ struct step {
     size_t begin, end;         /* events of the disk before and after */
     uint64_t hash, hash_named; /* the model's content afterwards, with and without orphans */
     bool durable;              /* its success promises that all before is durable */
+    int effect;                /* EFFECT_*, or from 0 on the part of it that took effect */
 };
+
+#define EFFECT_NONE (-2)
+#define EFFECT_WHOLE (-1)
 
 struct history {
     uint64_t seed;
@@ -34,6 +38,9 @@ bool history_step(struct history *h);
 struct op *history_make(struct history *h);
 bool history_compare(struct history *h, struct op *op);
 void history_keep(struct history *h, const struct op *op);
+/* The operation just run failed for reasons the model does not know. Finds out by what the store holds what became of it,
+ * brings the model there, and keeps it. False: it left something that is neither the old nor the new state. */
+bool history_resolve(struct history *h, struct op *op);
 
 /* Compares everything that the store holds with the model. */
 bool history_compare_all(struct history *h);

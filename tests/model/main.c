@@ -20,6 +20,7 @@ static const struct {
 struct shared {
     struct variant_counts counts[64];
     uint64_t histories[64];
+    uint64_t seed[64]; /* what the process is at */
 };
 
 static double seconds(void) {
@@ -42,6 +43,7 @@ int main(int argc, char **argv) {
     uint64_t seed = 1, histories = 100;
     double minutes = 0;
     unsigned jobs = 1;
+    pid_t pids[64];
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
         switch (c) {
@@ -65,18 +67,21 @@ int main(int argc, char **argv) {
         v++;
     if (optind + 1 != argc || v == DFS_ARRAY_SIZE(variants) || jobs < 1 || jobs > 64)
         return usage();
-    dfs_log_open("test_model", DFS_LOG_STDERR, getenv("DFS_TEST_LOG") ? DFS_LOG_DEBUG : (enum dfs_log_level)-1);
+    dfs_log_open("test_model", DFS_LOG_STDERR, getenv("DFS_TEST_LOG") ? DFS_LOG_DEBUG : DFS_LOG_QUIET);
 
     struct shared *sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (sh == MAP_FAILED)
         abort();
     const double begin = seconds();
     for (unsigned j = 0; j < jobs; j++) {
-        const pid_t pid = jobs > 1 ? fork() : 0;
-        if (pid != 0)
+        pids[j] = jobs > 1 ? fork() : 0;
+        if (pids[j] < 0)
+            return 1;
+        if (pids[j] != 0)
             continue;
         bool ok = true;
         for (uint64_t i = j; ok && (minutes > 0 ? seconds() - begin < minutes * 60 : i < histories); i += jobs) {
+            sh->seed[j] = seed + i;
             ok = variants[v].run(seed + i);
             sh->histories[j]++;
         }
@@ -87,9 +92,13 @@ int main(int argc, char **argv) {
             return 1;
     }
     bool ok = true;
-    int status;
-    while (jobs > 1 && wait(&status) > 0)
-        ok &= WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    for (unsigned j = 0; jobs > 1 && j < jobs; j++) {
+        int status;
+        const bool ended = waitpid(pids[j], &status, 0) == pids[j] && WIFEXITED(status);
+        if (!ended)
+            fprintf(stderr, "seed %" PRIu64 ": the process died\n", sh->seed[j]);
+        ok &= ended && WEXITSTATUS(status) == 0;
+    }
     struct variant_counts sum = {0};
     uint64_t done = 0;
     for (unsigned j = 0; j < jobs; j++) {

@@ -1,0 +1,100 @@
+/* Damaged images: whatever is flipped, opening, checking, reading and changing never crash, and what is read is right or
+ * an error. */
+#include <inttypes.h>
+
+#include "common/util.h"
+#include "tests/model/history.h"
+#include "tests/model/variants.h"
+
+#define DAMAGES 20u
+
+static void damage(struct test_disk *d, struct rng *rng) {
+    const enum dfs_io_file file = rng_one_in(rng, 5) ? DFS_IO_JOURNAL : DFS_IO_DATA;
+    const size_t pages = test_disk_pages(d, file);
+    if (pages == 0)
+        return;
+    const uint64_t page = test_disk_page_offset(d, file, (size_t)rng_below(rng, pages));
+    const uint64_t bits = rng_range(rng, 1, 4);
+    for (uint64_t i = 0; i < bits; i++)
+        test_disk_flip(d, file, page + rng_below(rng, 4096), (uint8_t)(1u << rng_below(rng, 8)));
+}
+
+static bool is_right(struct history *h, const struct dump *got, bool clean) {
+    char text[16384];
+    /* Of what only the journal held, a damage to the journal may cut off the end. */
+    for (size_t i = h->n + 1; i-- > (clean ? h->n : 0);) {
+        struct model *m = history_replay(h, i);
+        struct dump want;
+        dump_model(m, true, &want);
+        const bool wrong = dump_wrong(&want, got, text, sizeof text);
+        dump_free(&want);
+        model_free(m);
+        if (!wrong)
+            return true;
+        if (clean)
+            history_complain(h, "a damaged volume gives wrong data as right: %s", text);
+    }
+    if (!clean)
+        history_complain(h, "a damaged volume gives data that never was as right: %s", text);
+    return false;
+}
+
+static bool damaged_once(struct history *h, bool clean, struct rng *rng) {
+    const uint64_t seed = rng_next(rng);
+    struct rng mine = {seed};
+    struct dfs_err err = DFS_ERR_INIT;
+    struct volume v = {.params = h->v.params, .keep_orphans = true, .disk = test_disk_copy(h->v.disk)};
+    bool ok = true;
+    variant_counts.damages++;
+    const uint64_t n = rng_range(&mine, 1, 3);
+    for (uint64_t i = 0; i < n; i++)
+        damage(v.disk, &mine);
+    if (volume_open(&v, &err) == 0) {
+        struct dump d;
+        dump_store(v.store, model_max_ino(h->m) + 4, &d);
+        ok = is_right(h, &d, clean);
+        bool errors = false;
+        for (uint64_t i = 0; i < d.n; i++)
+            for (int k = 0; k < DUMP_PARTS; k++)
+                errors |= d.part[i][k] && strstr(d.part[i][k], "ERR");
+        dump_free(&d);
+        if (ok && errors && history_check(NULL, v.store)) {
+            history_complain(h, "the check finds nothing wrong with a volume that cannot be read");
+            ok = false;
+        }
+        struct model *m = history_replay(h, h->n);
+        for (int i = 0; ok && i < 12 && v.store; i++) {
+            struct op op;
+            const char *why;
+            generate_op(&mine, &h->style, m, ROOT_TIME, &op);
+            run_op(&v, &op, h->buf, &why);
+        }
+        model_free(m);
+    } else {
+        v.store = NULL;
+    }
+    if (!ok)
+        fprintf(stderr, "... with the damage of seed %" PRIu64 "\n", seed);
+    volume_drop(&v);
+    return ok;
+}
+
+bool variant_flip(uint64_t seed) {
+    struct history h;
+    history_begin(&h, seed);
+    const size_t n = (size_t)rng_range(&h.rng, 10, 60);
+    bool ok = true;
+    for (size_t i = 0; ok && i < n; i++)
+        ok = history_step(&h);
+    variant_counts.operations += h.n;
+    const bool clean = rng_one_in(&h.rng, 2);
+    if (clean)
+        ok = ok && dfs_store_close(h.v.store) == 0;
+    else if (h.v.store)
+        dfs_store_abandon(h.v.store);
+    h.v.store = NULL;
+    for (unsigned i = 0; ok && i < DAMAGES; i++)
+        ok = damaged_once(&h, clean, &h.rng);
+    history_end(&h);
+    return ok;
+}

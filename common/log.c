@@ -42,8 +42,10 @@ void dfs_log(enum dfs_log_level level, const char *event, const char *detail_fmt
     const char *context = log_state.context;
     int n = snprintf(line, sizeof line, "<%s> %s%s%s%s%s\n", names[level], event, *context ? " " : "", context,
                      *detail ? " " : "", detail);
-    if (n >= (int)sizeof line)
+    if (n >= (int)sizeof line) { /* cut, but a line all the same */
         n = (int)sizeof line - 1;
+        line[n - 1] = '\n';
+    }
     if (log_state.target == DFS_LOG_SYSLOG)
         syslog(priorities[level], "%.*s", n - 1, line);
     else if (write(STDERR_FILENO, line, (size_t)n) < 0)

@@ -148,6 +148,8 @@ static bool run_with(uint64_t seed, const struct plan *p, size_t nops) {
     for (size_t i = 0; i < h.n; i++)
         if (h.steps[i].durable)
             lo = i + 1;
+        else if (h.steps[i].op.kind == OP_REOPEN && h.steps[i].op.result == 0)
+            lo = i;
     if (h.v.store)
         dfs_store_abandon(h.v.store);
     h.v.store = NULL;

@@ -212,7 +212,7 @@ static void fill_fallocate(struct rng *rng, const struct generate_style *s, stru
     op->len = rng_one_in(rng, 4) ? 65536 : pick_length(rng, s);
 }
 
-static enum op_kind pick_kind(struct rng *rng, const struct generate_style *s) {
+static enum op_kind pick_kind(struct rng *rng, const struct generate_style *s, const struct model *m) {
     static const struct {
         enum op_kind kind;
         unsigned weight;
@@ -222,6 +222,8 @@ static enum op_kind pick_kind(struct rng *rng, const struct generate_style *s) {
         {OP_FALLOCATE, 8}, {OP_SEEK, 4},    {OP_COPY, 6},      {OP_SETXATTR, 7}, {OP_GETXATTR, 3},
         {OP_LISTXATTR, 2}, {OP_RMXATTR, 3}, {OP_READDIR, 4},   {OP_READLINK, 2}, {OP_RELEASE, 4},
     };
+    if (model_files(m) < 6 && rng_one_in(rng, 2))
+        return OP_CREATE;
     if (rng_below(rng, 100) < s->sync_often) {
         static const enum op_kind syncs[] = {OP_FSYNC, OP_FSYNC, OP_SYNCFS, OP_CHECKPOINT, OP_CHECKPOINT};
         return syncs[rng_below(rng, DFS_ARRAY_SIZE(syncs))];
@@ -241,7 +243,7 @@ static enum op_kind pick_kind(struct rng *rng, const struct generate_style *s) {
 
 void generate_op(struct rng *rng, const struct generate_style *s, const struct model *m, int64_t now, struct op *op) {
     memset(op, 0, sizeof *op);
-    op->kind = pick_kind(rng, s);
+    op->kind = pick_kind(rng, s, m);
     op->now = now;
     op->data_seed = rng_next(rng);
     op->data_kind = (int)rng_below(rng, 4);

@@ -332,6 +332,10 @@ static int64_t do_lookup(struct model *m, const struct op *op) {
     const int r = get_dir(m, op->dir, &dir);
     if (r != 0)
         return r;
+    if (op->name_len == 1 && op->name[0] == '.')
+        return (int64_t)op->dir;
+    if (op->name_len == 2 && memcmp(op->name, "..", 2) == 0)
+        return get(m, dir->parent) ? (int64_t)dir->parent : -ENOENT;
     const struct entry *e = find(dir, op->name, op->name_len);
     return e ? (int64_t)e->ino : -ENOENT;
 }
@@ -824,6 +828,9 @@ bool model_apply_part(struct model *m, const struct op *op, unsigned k) {
     case OP_SETATTR:
         return k == 0 && op->set.valid & DFS_SET_SIZE && truncate_to(m, op, op->set.size) == 0;
     case OP_REOPEN: /* orphans go one by one */
+    case OP_KILL:
+        if (op->flags & 1)
+            return false;
         for (uint64_t i = 0; i < m->ninodes; i++)
             if (m->inodes[i] && m->inodes[i]->a.nlink == 0) {
                 drop(m, i);

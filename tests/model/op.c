@@ -46,14 +46,14 @@ void op_data(const struct op *op, uint8_t *buf) {
             buf[i] = (uint8_t)('a' + (word >> i % 8 * 8) % 26);
         }
         return;
-    case 2: /* zeros but for the first byte, so that no two writes are equal */
+    case 2: /* zeros but for a byte here and there, so that no two writes are equal, nor parts of one */
         memset(buf, 0, len);
-        if (len)
-            buf[0] = (uint8_t)op->data_seed;
+        for (; i < len; i += 4096)
+            buf[i] = (uint8_t)(op->data_seed | 1);
         return;
     default: /* stretches of a byte */
         while (i < len) {
-            const size_t n = DFS_MIN((size_t)rng_range(&rng, 1, 5000), len - i);
+            const size_t run = (size_t)rng_range(&rng, 1, 5000), n = DFS_MIN(run, len - i);
             memset(buf + i, (int)rng_below(&rng, 256), n);
             i += n;
         }

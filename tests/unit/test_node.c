@@ -15,7 +15,7 @@ struct table {
     uint16_t len[4096]; /* 0: absent, else length + 1 */
 };
 
-static void check(const uint8_t *node, const struct table *t, uint64_t from, uint64_t to) {
+static void check(uint8_t *node, const struct table *t, uint64_t from, uint64_t to) {
     unsigned n = 0;
     for (uint64_t k = from; k < to; k++) {
         const struct dfs_key want = key(k);
@@ -33,6 +33,11 @@ static void check(const uint8_t *node, const struct table *t, uint64_t from, uin
         n++;
     }
     assert_int_equal(dfs_node_nkeys(node), n);
+    const char *why;
+    struct dfs_ptr p = {.addr = 1, .birth = 1};
+    p.csum = dfs_node_seal(node, 1, 1);
+    if (dfs_node_validate(node, &p, DFS_TREE_META, 0, uuid, &why) != 0)
+        fail_msg("%s", why);
     assert_true(dfs_node_used(node) + dfs_node_free(node) <= DFS_NODE_SIZE);
 }
 
@@ -42,7 +47,7 @@ static void edit_at_random(uint8_t *node, struct table *t, struct rng *r, uint64
         const struct dfs_key want = key(k);
         bool found;
         const unsigned at = dfs_node_search(node, &want, &found);
-        const size_t len = (size_t)rng_below(r, rng_one_in(r, 20) ? DFS_ITEM_MAX + 1 : 120);
+        const size_t len = rng_one_in(r, 5) ? 0 : (size_t)rng_below(r, rng_one_in(r, 20) ? DFS_ITEM_MAX + 1 : 120);
         if (!found && dfs_node_fits(node, len)) {
             memset(dfs_node_insert(node, at, &want, len), (int)k, len);
             t->len[k] = (uint16_t)(len + 1);

@@ -811,6 +811,29 @@ static bool part_of_range(uint64_t off, uint64_t len, unsigned k, uint64_t *part
     return *part < len;
 }
 
+/* A long file is cut in steps: all pages from some page on are gone already. */
+static bool truncate_part(struct model *m, const struct op *op, unsigned k) {
+    const struct inode *in = get(m, op->ino);
+    if (!in || !(op->set.valid & DFS_SET_SIZE))
+        return false;
+    for (size_t i = 0; i < in->npages; i++) {
+        const uint64_t size = in->pages[i].idx * PAGE;
+        if (size > op->set.size && size <= in->a.size && k-- == 0)
+            return truncate_to(m, op, size) == 0;
+    }
+    return k == 0 && truncate_to(m, op, op->set.size) == 0;
+}
+
+/* So are orphans. *k counts down over the possible states. */
+static bool evict_part(struct inode *in, unsigned *k) {
+    for (size_t i = 0; i < in->npages; i++)
+        if ((*k)-- == 0) {
+            unmap(in, in->pages[i].idx, UINT64_MAX);
+            return true;
+        }
+    return false;
+}
+
 bool model_apply_part(struct model *m, const struct op *op, unsigned k) {
     struct inode *in = get(m, op->kind == OP_COPY ? op->ino2 : op->ino);
     uint64_t part;
@@ -826,13 +849,17 @@ bool model_apply_part(struct model *m, const struct op *op, unsigned k) {
     case OP_COPY:
         return part_of_range(op->off2, op->len, k, &part) && do_copy(m, op, part) > 0;
     case OP_SETATTR:
-        return k == 0 && op->set.valid & DFS_SET_SIZE && truncate_to(m, op, op->set.size) == 0;
+        return truncate_part(m, op, k);
+    case OP_RELEASE:
+        return in && in->a.nlink == 0 && evict_part(in, &k);
     case OP_REOPEN: /* orphans go one by one */
     case OP_KILL:
         if (op->flags & 1)
             return false;
         for (uint64_t i = 0; i < m->ninodes; i++)
             if (m->inodes[i] && m->inodes[i]->a.nlink == 0) {
+                if (evict_part(m->inodes[i], &k))
+                    return true;
                 drop(m, i);
                 if (k-- == 0)
                     return true;

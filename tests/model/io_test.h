@@ -47,6 +47,8 @@ enum test_call { TEST_READ, TEST_WRITE, TEST_SYNC, TEST_ALLOCATE, TEST_PUNCH, TE
  * a failing write is written all the same. A failed sync loses some of what was not durable, for good. */
 void test_disk_fail(struct test_disk *d, enum test_call call, uint64_t n, int err, uint64_t after, bool half);
 void test_disk_fail_nothing(struct test_disk *d);
+/* Neither fails nor counts calls until continued. */
+void test_disk_pause(struct test_disk *d, bool pause);
 uint64_t test_disk_calls(const struct test_disk *d, enum test_call call); /* since the last test_disk_fail*() */
 uint64_t test_disk_faults(const struct test_disk *d);                      /* how many calls were made to fail */
 

@@ -51,7 +51,7 @@ static int region_cmp(const struct region *a, const struct region *b) {
 }
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
-RB_GENERATE_STATIC(region_tree, region, link, region_cmp)
+RB_GENERATE_INTERNAL(region_tree, region, link, region_cmp, static)
 #pragma GCC diagnostic pop
 
 static void push_or_die(struct extents *v, uint64_t addr, uint32_t len) {
@@ -573,7 +573,8 @@ static int fold_region(struct dfs_alloc *a, struct dfs_txn *tx, uint64_t no, con
 static int fold_list(struct dfs_alloc *a, struct dfs_txn *tx, struct extents *list, bool set, struct extents *done) {
     struct extents mine = *list;
     *list = (struct extents){0};
-    qsort(mine.e, mine.n, sizeof *mine.e, extent_cmp);
+    if (mine.n)
+        qsort(mine.e, mine.n, sizeof *mine.e, extent_cmp);
     size_t i = 0;
     int r = 0;
     while (i < mine.n) {
@@ -616,7 +617,8 @@ void dfs_alloc_checkpointed(struct dfs_alloc *a) {
     pthread_mutex_lock(&a->mu);
     struct extents free_now = a->folded;
     a->folded = (struct extents){0};
-    qsort(free_now.e, free_now.n, sizeof *free_now.e, extent_cmp);
+    if (free_now.n)
+        qsort(free_now.e, free_now.n, sizeof *free_now.e, extent_cmp);
     size_t merged = 0;
     for (size_t i = 0; i < free_now.n; i++) {
         struct extent *last = merged ? &free_now.e[merged - 1] : NULL;

@@ -14,7 +14,7 @@ static int page_cmp(const struct dfs_page *a, const struct dfs_page *b) {
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
-RB_GENERATE_STATIC(dfs_page_tree, dfs_page, link, page_cmp)
+RB_GENERATE_INTERNAL(dfs_page_tree, dfs_page, link, page_cmp, static)
 #pragma GCC diagnostic pop
 
 void dfs_dirty_init(struct dfs_dirty *d) {

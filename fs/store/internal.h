@@ -59,6 +59,7 @@ struct dfs_store {
 
     atomic_bool failed; /* sticky: nothing can be made durable any more */
     bool orphans_kept;
+    bool marked; /* this opening has put its mark into the journal (dfs_txn_commit()); under the tree lock */
 
     atomic_uint_fast64_t n_reads, n_writes, n_bytes_read, n_bytes_written, n_fsyncs, n_verified, n_bad;
     uint64_t replayed, open_ns;

@@ -15,6 +15,7 @@
 #define WINDOW_EXTENTS 64u /* a window with more of them is not looked at further: whole rewriting waits for a better time */
 #define CRUMBLED 16u
 #define COMMIT_BATCH 16u
+#define MARK_ROOM 512u /* in the journal, for what dfs_txn_commit() may put before the record, and padding */
 
 struct page_ref {
     uint64_t idx, version; /* version 0: not dirty, taken along from extents */
@@ -349,7 +350,7 @@ static int job_commit(struct dfs_txn *tx, struct job *j, bool final) {
     if (r < 0)
         return r;
     if (r == 1) {
-        r = dfs_journal_room(st->journal) < sizeof(struct dfs_rec_header) + dfs_rec_size(&rec) + 16 ? -ENOSPC
+        r = dfs_journal_room(st->journal) < sizeof(struct dfs_rec_header) + dfs_rec_size(&rec) + MARK_ROOM ? -ENOSPC
                                                                                                     : dfs_txn_commit(tx, &rec);
         if (r != 0)
             return r;

@@ -1,5 +1,6 @@
 #include <assert.h>
 #include <inttypes.h>
+#include <sys/random.h>
 
 #include "fs/store/internal.h"
 
@@ -24,7 +25,8 @@ void dfs_store_fail(struct dfs_store *st, const char *what, int err) {
 
 static bool journal_has_room(struct dfs_store *st, size_t body) {
     /* A part of the ring is kept for the records of the checkpoint that will make room. */
-    const uint64_t need = sizeof(struct dfs_rec_header) + body + DFS_REC_ALIGN + st->params.journal_size / 8;
+    const uint64_t mark = sizeof(struct dfs_rec_header) + sizeof(struct dfs_rec_body);
+    const uint64_t need = mark + sizeof(struct dfs_rec_header) + body + DFS_REC_ALIGN + st->params.journal_size / 8;
     return dfs_journal_room(st->journal) >= need;
 }
 
@@ -168,6 +170,16 @@ int dfs_txn_commit(struct dfs_txn *tx, const struct dfs_rec *rec) {
     int r = dfs_apply(tx, rec);
     if (r != 0)
         return r;
+    /* What lies in the ring behind the end of a crashed run must never be taken for a continuation of this one, not even
+     * where this one happens to write the very record that got lost. So the chain of each opening begins with a mark that
+     * no other has. */
+    if (!st->marked) {
+        struct dfs_rec mark = {.type = DFS_REC_NOOP};
+        if (getrandom(&mark.generation, sizeof mark.generation, 0) != (ssize_t)sizeof mark.generation)
+            abort(); /* does not happen for 8 bytes */
+        dfs_journal_append(st->journal, &mark, dfs_rec_size(&mark), 0);
+        st->marked = true;
+    }
     uint64_t direct = 0;
     for (uint32_t i = 0; rec->type == DFS_REC_EXTENTS && i < rec->nchunks; i++)
         direct += rec->chunks[i].desc.stored_len;

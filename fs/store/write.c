@@ -37,8 +37,9 @@ void dfs_compress_learn(struct dfs_store *st, uint64_t ino, size_t raw, size_t s
         atomic_store_explicit(hint(st, ino), 0, memory_order_relaxed);
         return;
     }
-    const uint8_t fails = DFS_MIN((atomic_load_explicit(hint(st, ino), memory_order_relaxed) >> 4) + 1, TRY_MASK_MAX);
-    const uint8_t skip = fails == 1 ? 1 : fails == 2 ? 3 : fails == 3 ? 7 : 15;
+    const unsigned before = atomic_load_explicit(hint(st, ino), memory_order_relaxed) >> 4;
+    const unsigned fails = DFS_MIN(before + 1, TRY_MASK_MAX);
+    const unsigned skip = fails == 1 ? 1 : fails == 2 ? 3 : fails == 3 ? 7 : 15;
     atomic_store_explicit(hint(st, ino), (uint8_t)(fails << 4 | skip), memory_order_relaxed);
 }
 

@@ -97,7 +97,7 @@ struct model *model_new(const struct dfs_volume_params *p, int64_t root_time) {
     root->a.gid = p->root_gid;
     root->a.nlink = 2;
     root->a.generation = 1;
-    root->a.atime = root->a.mtime = root->a.ctime = root->a.btime = at(root_time);
+    root->a.atime = root->a.mtime = root->a.ctime = root->a.btime = (struct timespec){.tv_sec = root_time};
     root->parent = DFS_ROOT_INO;
     return m;
 }
@@ -576,7 +576,9 @@ static int64_t do_fallocate(struct model *m, const struct op *op) {
             in->a.size = DFS_MAX(in->a.size, end);
     }
     kill_suid(in);
-    changed(in, op);
+    in->a.ctime = at(op->now);
+    if (punch || zero || !keep)
+        in->a.mtime = at(op->now);
     return 0;
 }
 

@@ -65,13 +65,14 @@ static struct dfs_page *page_or_die(struct dfs_txn *tx, uint64_t ino, uint64_t i
     return p;
 }
 
+/* The page of the last byte that a file can have ends one byte behind the largest size. */
 static bool range_ok(uint64_t off, uint64_t len) {
-    return len > 0 && off <= DFS_FILE_SIZE_MAX && len <= (uint64_t)DFS_FILE_SIZE_MAX - off;
+    return len > 0 && off <= DFS_FILE_SIZE_MAX && len <= (uint64_t)DFS_FILE_SIZE_MAX + 1 - off;
 }
 
 int dfs_apply_write(struct dfs_txn *tx, const struct dfs_rec *r) {
     struct dfs_inode in;
-    if (!range_ok(r->off, r->data_len))
+    if (!range_ok(r->off, r->data_len) || r->off + r->data_len > DFS_FILE_SIZE_MAX)
         return -EUCLEAN;
     int e = file_get(tx, r->ino, &in);
     if (e != 0)
@@ -145,7 +146,7 @@ int dfs_apply_extents(struct dfs_txn *tx, const struct dfs_rec *r) {
     struct dfs_inode in;
     uint64_t mapped, pages, total;
     if (!range_ok(r->off, r->len) || r->off % DFS_PAGE || r->len % DFS_PAGE || r->nchunks == 0 ||
-        r->size > r->off + r->len)
+        r->size > r->off + r->len || r->size > DFS_FILE_SIZE_MAX)
         return -EUCLEAN;
     int e = file_get(tx, r->ino, &in);
     if (e == 0)
@@ -350,7 +351,7 @@ int dfs_apply_reserve(struct dfs_txn *tx, const struct dfs_rec *r) {
     unsigned n = 0;
     uint64_t mapped;
     const bool zero = r->flags & DFS_RECF_ZERO;
-    if (!range_ok(r->off, r->len))
+    if (!range_ok(r->off, r->len) || r->off + r->len > DFS_FILE_SIZE_MAX)
         return -EUCLEAN;
     const uint64_t from = page_down(r->off), to = page_up(r->off + r->len);
     int e = file_get(tx, r->ino, &in);
@@ -364,6 +365,8 @@ int dfs_apply_reserve(struct dfs_txn *tx, const struct dfs_rec *r) {
         e = dfs_extent_prepare_put(tx, r->ino, from);
     if (e == 0 && zero)
         e = dfs_extent_prepare_put(tx, r->ino, z.from);
+    if (e == 0 && zero)
+        e = dfs_extent_prepare_put(tx, r->ino, to - DFS_PAGE);
     if (e != 0)
         return e;
 
@@ -376,7 +379,7 @@ int dfs_apply_reserve(struct dfs_txn *tx, const struct dfs_rec *r) {
         if (from < z.from && dfs_page_mapped(tx, r->ino, from >> DFS_PAGE_SHIFT) == 0)
             gaps[n++] = (struct piece){from, DFS_PAGE};
         const uint64_t last = to - DFS_PAGE;
-        if (z.to <= last && last != from && dfs_page_mapped(tx, r->ino, last >> DFS_PAGE_SHIFT) == 0)
+        if (z.to <= last && !(from < z.from && last == from) && dfs_page_mapped(tx, r->ino, last >> DFS_PAGE_SHIFT) == 0)
             gaps[n++] = (struct piece){last, DFS_PAGE};
         mapped -= z.mapped;
     }
@@ -438,7 +441,7 @@ int dfs_apply_clone(struct dfs_txn *tx, const struct dfs_rec *r) {
     uint64_t pages, removed, mapped;
     const uint64_t to = r->size;
     if (!range_ok(r->off, r->len) || !range_ok(to, r->len) || (r->off | to | r->len) % DFS_PAGE ||
-        r->generation > to + r->len)
+        r->generation > to + r->len || r->generation > DFS_FILE_SIZE_MAX)
         return -EUCLEAN;
     if (r->ino == r->ino2 && r->off < to + r->len && to < r->off + r->len)
         return -EUCLEAN;

@@ -248,10 +248,10 @@ static ssize_t share_pages(struct dfs_store *st, const struct copy *c, uint64_t 
 ssize_t dfs_copy_range(struct dfs_store *st, uint64_t in, uint64_t off_in, uint64_t out, uint64_t off_out, size_t len) {
     struct dfs_attr a, b;
     int r = dfs_getattr(st, in, &a);
-    if (r == 0)
-        r = dfs_getattr(st, out, &b);
     if (r == 0 && !S_ISREG(a.mode))
         r = S_ISDIR(a.mode) ? -EISDIR : -EINVAL;
+    if (r == 0)
+        r = dfs_getattr(st, out, &b);
     if (r == 0 && !S_ISREG(b.mode))
         r = S_ISDIR(b.mode) ? -EISDIR : -EINVAL;
     if (r != 0)

@@ -124,15 +124,14 @@ static bool run_with(uint64_t seed, const struct plan *p, size_t nops) {
         } else {
             hit = true;
             variant_counts.faults++;
+            reopened |= op->kind == OP_REOPEN || op->kind == OP_KILL;
             test_disk_fail_nothing(h.v.disk);
             if (!h.v.store) {
                 ok = recover(&h, op);
-                reopened = true;
                 continue;
             }
-            if (op->kind == OP_WRITE || op->kind == OP_COPY)
-                op->len = op->result > 0 ? (uint64_t)op->result : op->len;
-            if (op->result >= 0 || !excusable(op->result, p->err)) {
+            const bool cut_short = op->kind == OP_WRITE && op->result >= 0 && (uint64_t)op->result < op->len;
+            if (!cut_short && (op->result >= 0 || !excusable(op->result, p->err))) {
                 ok = history_compare(&h, op);
                 if (ok)
                     history_keep(&h, op);
@@ -156,7 +155,7 @@ static bool run_with(uint64_t seed, const struct plan *p, size_t nops) {
     if (h.v.store)
         dfs_store_abandon(h.v.store);
     h.v.store = NULL;
-    size_t answered = h.n;
+    size_t answered = h.n - dead; /* what failed last may be there or not */
     while (answered > lo && h.steps[answered - 1].op.result < 0)
         answered--;
     if (ok)

@@ -839,7 +839,7 @@ static bool evict_part(struct inode *in, unsigned *k) {
 bool model_apply_part(struct model *m, const struct op *op, unsigned k) {
     struct inode *in = get(m, op->kind == OP_COPY ? op->ino2 : op->ino);
     uint64_t part;
-    if (op->result < 0 && op->kind != OP_RELEASE && op->result != -EIO && op->result != -ENOSPC)
+    if (op->result < 0 && op->result != -EIO && op->result != -ENOSPC && op->result != -ENOMEM)
         return false;
     if (k == 0 && in && (op->kind == OP_WRITE || op->kind == OP_SETATTR || op->kind == OP_FALLOCATE || op->kind == OP_COPY))
         return drop_capability(in, op) || model_apply_part(m, op, 1);

@@ -130,7 +130,8 @@ static bool run_with(uint64_t seed, const struct plan *p, size_t nops) {
                 ok = recover(&h, op);
                 continue;
             }
-            const bool cut_short = op->kind == OP_WRITE && op->result >= 0 && (uint64_t)op->result < op->len;
+            const bool cut_short = (op->kind == OP_WRITE || op->kind == OP_COPY) && op->result >= 0 &&
+                                   (uint64_t)op->result < op->len;
             if (!cut_short && (op->result >= 0 || !excusable(op->result, p->err))) {
                 ok = history_compare(&h, op);
                 if (ok)

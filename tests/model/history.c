@@ -4,6 +4,7 @@
 #include <stdarg.h>
 
 #include "common/util.h"
+#include "fs/store/check.h"
 
 static void *must(void *p) {
     if (!p)
@@ -197,6 +198,22 @@ struct model *history_replay(const struct history *h, size_t n) {
         else if (h->steps[i].effect >= 0)
             model_apply_part(m, &h->steps[i].op, (unsigned)h->steps[i].effect);
     return m;
+}
+
+static void tell_damage(void *arg, const struct dfs_check_damage *d) {
+    const struct history *h = arg;
+    if (h)
+        fprintf(stderr, "check: %s (inode %" PRIu64 " offset %" PRIu64 " chunk %" PRIu64 " block %" PRIu64 ")\n", d->what,
+                d->ino, d->off, d->chunk, d->block);
+}
+
+bool history_check(struct history *h, struct dfs_store *st) {
+    const struct dfs_check_config cfg = {.data = true, .report = tell_damage, .arg = h};
+    struct dfs_check_result res;
+    const int r = dfs_store_check(st, &cfg, &res);
+    if (h && (r != 0 || res.damages))
+        history_complain(h, "the check gives %d and finds %" PRIu64 " damages", r, res.damages);
+    return r == 0 && res.damages == 0;
 }
 
 /* The number of an inode that a failed creation made all the same. */

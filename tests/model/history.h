@@ -44,7 +44,7 @@ bool history_resolve(struct history *h, struct op *op);
 
 /* Compares everything that the store holds with the model. */
 bool history_compare_all(struct history *h);
-/* The engine's own check of the open store. */
+/* The engine's own check of the open store; without a history it only says whether all is well. */
 bool history_check(struct history *h, struct dfs_store *st);
 
 /* The model as it was after the first `n` operations. */

@@ -517,6 +517,8 @@ int dfs_apply_evict(struct dfs_txn *tx, const struct dfs_rec *r) {
         (e = dfs_extents_prepare_remove(tx, r->ino, from, UINT64_MAX, &pages)) != 0 ||
         (e = count_mapped(tx, r->ino, from, UINT64_MAX, &mapped)) != 0)
         return e;
+    if (S_ISLNK(in.mode))
+        mapped = 0; /* a target is not counted as data */
     /* The last step takes the attributes along: a batch of them at a time as well. */
     struct dfs_key xkeys[EVICT_BATCH];
     unsigned n = 0;

@@ -281,7 +281,7 @@ static int see_chunk(struct check *c, struct dfs_txn *tx, uint64_t id) {
     if (id == 0 || id >= c->st->next_chunk)
         report(c, 0, 0, id, 0, "the chunk's number was never given");
     c->raw += ch->desc.raw_len;
-    c->stored += ch->desc.stored_len;
+    c->stored += (uint64_t)dfs_chunk_blocks(&ch->desc) * DFS_BLOCK_SIZE;
     if (ch->addr != DFS_CHUNK_ABSENT)
         own_blocks(c, ch->addr, dfs_chunk_blocks(&ch->desc), id);
     free(ch);
@@ -407,7 +407,8 @@ static void judge_sums(struct check *c) {
     if (st->pages_used != c->pages)
         report(c, 0, 0, 0, 0, "the volume counts %" PRIu64 " pages of data, there are %" PRIu64, st->pages_used, c->pages);
     if (st->chunk_raw != c->raw || st->chunk_stored != c->stored)
-        report(c, 0, 0, 0, 0, "the sums of all chunks' sizes are wrong");
+        report(c, 0, 0, 0, 0, "the volume counts %" PRIu64 " bytes of chunks (%" PRIu64 " stored), there are %" PRIu64
+               " (%" PRIu64 ")", st->chunk_raw, st->chunk_stored, c->raw, c->stored);
 }
 
 static int check_structure(struct check *c) {

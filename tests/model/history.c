@@ -150,6 +150,13 @@ bool history_compare(struct history *h, struct op *op) {
                          h->want[at]);
         return false;
     }
+    struct dfs_statfs sf;
+    uint64_t pages;
+    if (dfs_statfs(h->v.store, &sf) == 0 && model_pages_used(h->m, &pages) && sf.bytes_used != pages * 4096) {
+        h->n++;
+        history_complain(h, "statfs: %" PRIu64 " pages used, not %" PRIu64, sf.bytes_used / 4096, pages);
+        return false;
+    }
     return compare_attr(h, op->ino) && compare_attr(h, op->ino2) && compare_attr(h, op->dir) &&
            compare_attr(h, op->dir2) && compare_attr(h, makes ? op->new_ino : 0);
 }

@@ -925,9 +925,12 @@ uint64_t model_files(const struct model *m) {
     return n;
 }
 
-uint64_t model_pages_used(const struct model *m) {
-    uint64_t n = 0;
+bool model_pages_used(const struct model *m, uint64_t *pages) {
+    *pages = 0;
     for (uint64_t i = 0; i < m->ninodes; i++)
-        n += m->inodes[i] ? m->inodes[i]->npages : 0;
-    return n;
+        if (m->inodes[i] && m->inodes[i]->blocks_unsure)
+            return false;
+        else
+            *pages += m->inodes[i] ? m->inodes[i]->npages : 0;
+    return true;
 }

@@ -34,5 +34,5 @@ void model_pages(const struct model *m, uint64_t ino, void (*fn)(void *, uint64_
 /* Removes all orphans, as opening a volume does. */
 void model_release_orphans(struct model *m);
 uint64_t model_files(const struct model *m);
-uint64_t model_pages_used(const struct model *m);
+bool model_pages_used(const struct model *m, uint64_t *pages); /* false: not sure, see MODEL_BLOCKS_UNSURE */
 size_t model_getxattr(const struct model *m, uint64_t ino, const char *name, uint8_t *buf);

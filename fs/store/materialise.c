@@ -15,6 +15,7 @@
 #define WINDOW_EXTENTS 64u /* a window with more of them is not looked at further: whole rewriting waits for a better time */
 #define CRUMBLED 16u
 #define COMMIT_BATCH 16u
+#define FEW_BLOCKS 1024u
 #define MARK_ROOM 512u /* in the journal, for what dfs_txn_commit() may put before the record, and padding */
 
 struct page_ref {
@@ -67,6 +68,7 @@ struct window {
     bool too_many;
     struct dfs_extent extents[WINDOW_EXTENTS];
     bool inlined;
+    bool roomy; /* there is space to write clean pages again, besides the dirty ones */
     uint8_t *buf;
 };
 
@@ -126,6 +128,7 @@ static int window_next(struct dfs_store *st, uint64_t only, uint64_t *ino, uint6
             r = -EUCLEAN;
         if (r == 0) {
             w->size = in.size;
+            w->roomy = dfs_alloc_pool_blocks(st->alloc) > st->dirty.count + w->npages + FEW_BLOCKS;
             w->inlined = in.size <= DFS_INLINE_MAX && w->off == 0 && w->ndirty == 1 && w->version[0];
         }
     } while (dfs_txn_again(&tx, &r));
@@ -220,7 +223,7 @@ static int writer_put(struct writer *w, uint64_t addr, const uint8_t *data, size
     return 0;
 }
 
-/* A run of pages [from, to) of the window becomes a chunk. */
+/* A run of pages [from, to) of the window becomes a chunk, or several. */
 static int run_write(struct dfs_store *st, struct writer *wr, struct window *w, uint32_t from, uint32_t to, bool whole,
                      struct jobs *jobs) {
     const size_t raw = (size_t)(to - from) * DFS_PAGE;
@@ -236,6 +239,11 @@ static int run_write(struct dfs_store *st, struct writer *wr, struct window *w, 
     r = dfs_alloc_take(st->alloc, blocks, &addr);
     if (r == -ENOSPC && dfs_alloc_refill(st->alloc, dfs_alloc_pool_blocks(st->alloc) + 4096) != -EIO)
         r = dfs_alloc_take(st->alloc, blocks, &addr);
+    if (r == -ENOSPC && to - from > 1) { /* a full and crumbled host: smaller chunks find their places */
+        const uint32_t mid = from + (to - from) / 2;
+        r = run_write(st, wr, w, from, mid, whole, jobs);
+        return r != 0 ? r : run_write(st, wr, w, mid, to, whole, jobs);
+    }
     if (r != 0)
         return r;
     struct job *j = job_add(jobs);
@@ -280,7 +288,7 @@ static int window_write(struct dfs_store *st, struct writer *wr, struct window *
         j->pages[0] = (struct page_ref){0, w->version[0]};
         return 0;
     }
-    bool whole = w->nmapped > 0 && !w->too_many && (w->ndirty >= w->nmapped || w->nextents >= CRUMBLED);
+    bool whole = w->roomy && w->nmapped > 0 && !w->too_many && (w->ndirty >= w->nmapped || w->nextents >= CRUMBLED);
     if (whole && window_fill(st, w) != 0)
         whole = false; /* damaged or gone: what is dirty is still good */
     int r = 0;

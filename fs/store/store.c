@@ -74,8 +74,8 @@ static void store_free(struct dfs_store *st) {
 
 /* Zeros are written, not only space reserved: turning reserved space into written costs the host a journal commit of its
  * own, at the first fsync that touches it. */
-static int journal_prepare(struct dfs_io *io, uint64_t size) {
-    int r = io->ops->allocate(io, DFS_IO_JOURNAL, 0, size);
+static int zero_file(struct dfs_io *io, enum dfs_io_file file, uint64_t size) {
+    int r = io->ops->allocate(io, file, 0, size);
     if (r != 0 && r != -EOPNOTSUPP)
         return r;
     cleanup_free uint8_t *zeros = dfs_io_alloc(ZERO_STEP);
@@ -83,11 +83,17 @@ static int journal_prepare(struct dfs_io *io, uint64_t size) {
         return -ENOMEM;
     memset(zeros, 0, ZERO_STEP);
     for (uint64_t off = 0; off < size; off += ZERO_STEP) {
-        r = io->ops->write(io, DFS_IO_JOURNAL, zeros, DFS_MIN(ZERO_STEP, size - off), off);
+        r = io->ops->write(io, file, zeros, DFS_MIN(ZERO_STEP, size - off), off);
         if (r != 0)
             return r;
     }
-    return io->ops->sync(io, DFS_IO_JOURNAL);
+    return io->ops->sync(io, file);
+}
+
+/* The journal and both superblocks have their space for good: a full host must not get in the way of a checkpoint. */
+static int prepare_files(struct dfs_io *io, uint64_t journal_size) {
+    const int r = zero_file(io, DFS_IO_JOURNAL, journal_size);
+    return r != 0 ? r : zero_file(io, DFS_IO_DATA, DFS_FIRST_BLOCK * DFS_BLOCK_SIZE);
 }
 
 static int make_trees(struct dfs_store *st) {
@@ -132,7 +138,7 @@ int dfs_store_format_io(struct dfs_io *io, const struct dfs_volume_params *p, st
     st->files = 1;
     /* As random as the UUID; and volumes of equal parameters are equal, which tests want. */
     st->hash_seed = dfs_hash64(p->uuid, sizeof p->uuid, 0);
-    int r = journal_prepare(io, p->journal_size);
+    int r = prepare_files(io, p->journal_size);
     if (r == 0) {
         const struct dfs_journal_config jc = {.io = io, .size = p->journal_size, .seed = st->hash_seed, .epoch = st->epoch};
         st->journal = dfs_journal_new(&jc);

@@ -133,7 +133,7 @@ bool variant_nospace(uint64_t seed) {
     history_begin(&h, seed);
     const bool promises = !rng_one_in(&h.rng, 4); /* a host without fallocate cannot promise that deleting gets its blocks */
     test_disk_can_allocate(h.v.disk, promises);
-    test_disk_capacity(h.v.disk, test_disk_used(h.v.disk) + rng_range(&h.rng, 8u << 20, 30u << 20));
+    test_disk_capacity(h.v.disk, test_disk_used(h.v.disk) + rng_range(&h.rng, 12u << 20, 26u << 20));
     bool ok = true, refused = false;
     size_t after = 0;
     for (size_t i = 0; ok && i < 300 && after < 30; i++) {

@@ -74,6 +74,7 @@ struct dfs_txn {
     unsigned nfills;
     struct dfs_fill fills[DFS_FILLS];
     uint64_t end_pos; /* journal position that the answer has to wait for */
+    size_t dirty;     /* pages dirty after the last commit */
 };
 
 /* Fetches what the last -EAGAIN of `tx` asked for. Call without the lock. */

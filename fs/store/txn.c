@@ -156,7 +156,7 @@ int dfs_txn_end(struct dfs_txn *tx, int r) {
             return w;
         }
         if (dfs_journal_used(tx->st->journal) > tx->st->params.journal_size / 2 ||
-            tx->st->dirty.count > tx->st->max_dirty_pages / 2)
+            tx->dirty > tx->st->max_dirty_pages / 2)
             dfs_checkpoint_kick(tx->st);
     }
     return r;
@@ -184,6 +184,7 @@ int dfs_txn_commit(struct dfs_txn *tx, const struct dfs_rec *rec) {
     for (uint32_t i = 0; rec->type == DFS_REC_EXTENTS && i < rec->nchunks; i++)
         direct += rec->chunks[i].desc.stored_len;
     tx->end_pos = dfs_journal_append(st->journal, rec, body, direct);
+    tx->dirty = st->dirty.count;
     return 0;
 }
 

@@ -42,6 +42,36 @@ static bool go_on(struct history *h, struct volume *v, struct model *m, struct r
     return ok;
 }
 
+/* The power goes again, while the volume is being opened or right after. */
+static bool crash_again(struct history *h, struct test_disk *disk, size_t lo, size_t hi, struct rng *rng) {
+    struct dfs_err err = DFS_ERR_INIT;
+    struct volume v = {.params = h->v.params, .keep_orphans = false};
+    const size_t at = (size_t)rng_below(rng, test_disk_events(disk) + 1);
+    struct model *m = NULL;
+    size_t found;
+    variant_counts.crashes++;
+    v.disk = test_disk_crash(disk, at, (enum test_cut)rng_below(rng, TEST_CUTS), rng_next(rng));
+    bool ok = volume_open(&v, &err) == 0;
+    if (!ok) {
+        v.store = NULL;
+        history_complain(h, "after a second crash, while opening, the volume does not open: %s", err.text);
+    }
+    if (ok)
+        ok = history_check(h, v.store);
+    if (ok) {
+        struct dump d;
+        dump_store(v.store, model_max_ino(h->m) + 4, &d);
+        ok = history_find(h, &d, false, lo, hi, &found, &m);
+        if (!ok)
+            history_complain(h, "after a second crash, while opening, the content is none of those from %zu to %zu", lo, hi);
+        dump_free(&d);
+    }
+    if (m)
+        model_free(m);
+    volume_drop(&v);
+    return ok;
+}
+
 static bool crash_once(struct history *h, size_t at, enum test_cut how, struct rng *rng) {
     const uint64_t image_seed = rng_next(rng);
     struct dfs_err err = DFS_ERR_INIT;
@@ -49,6 +79,7 @@ static bool crash_once(struct history *h, size_t at, enum test_cut how, struct r
     size_t lo, hi, found = 0;
     variant_counts.crashes++;
     v.disk = test_disk_crash(h->v.disk, at, how, image_seed);
+    test_disk_record(v.disk);
     bounds(h, at, how == TEST_CUT_KILL, &lo, &hi);
     run_set_clock(ROOT_TIME);
     int r = volume_open(&v, &err);
@@ -79,6 +110,8 @@ static bool crash_once(struct history *h, size_t at, enum test_cut how, struct r
         fprintf(stderr, "... after a crash at event %zu (cut %d, image seed %" PRIu64 ")\n", at, (int)how, image_seed);
     }
     dump_free(&d);
+    if (ok && rng_one_in(rng, 5))
+        ok = crash_again(h, v.disk, lo, hi, rng);
     if (ok && rng_one_in(rng, 10)) {
         if (!v.keep_orphans)
             model_release_orphans(m);

@@ -544,7 +544,8 @@ static int64_t do_setattr(struct model *m, const struct op *op) {
     return 0;
 }
 
-static int64_t do_fallocate(struct model *m, const struct op *op) {
+/* The first `len` bytes of the range. */
+static int64_t do_fallocate(struct model *m, const struct op *op, uint64_t len) {
     struct inode *in;
     const int mode = (int)op->flags;
     const bool keep = mode & FALLOC_FL_KEEP_SIZE, punch = mode & FALLOC_FL_PUNCH_HOLE, zero = mode & FALLOC_FL_ZERO_RANGE;
@@ -557,7 +558,7 @@ static int64_t do_fallocate(struct model *m, const struct op *op) {
     const int r = get_file(m, op->ino, &in);
     if (r != 0)
         return r;
-    const uint64_t end = op->off + op->len;
+    const uint64_t end = op->off + len;
     const uint64_t from = DFS_DIV_UP(op->off, PAGE), to = end / PAGE; /* whole pages */
     if (punch || zero) {
         drop_capability(in, op);
@@ -774,7 +775,7 @@ int64_t model_apply(struct model *m, const struct op *op, uint8_t *buf) {
     case OP_READ:
         return do_read(m, op, buf);
     case OP_FALLOCATE:
-        return do_fallocate(m, op);
+        return do_fallocate(m, op, op->len);
     case OP_SEEK:
         return do_seek(m, op);
     case OP_COPY:
@@ -848,6 +849,8 @@ bool model_apply_part(struct model *m, const struct op *op, unsigned k) {
     switch (op->kind) {
     case OP_WRITE:
         return part_of_range(op->off, op->len, k, &part) && do_write(m, op, part) > 0;
+    case OP_FALLOCATE:
+        return part_of_range(op->off, op->len, k, &part) && do_fallocate(m, op, part) == 0;
     case OP_COPY:
         return part_of_range(op->off2, op->len, k, &part) && do_copy(m, op, part) > 0;
     case OP_SETATTR:

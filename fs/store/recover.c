@@ -149,9 +149,9 @@ int dfs_recover(struct dfs_store *st, const struct dfs_super_disk *sb, struct df
         if (r == PASS_ENDED)
             r = 0;
     }
-    /* What was handed to the host before the process died may not have reached the disk; from here on it counts as
-     * durable. */
-    if (r == 0 && !st->cfg.read_only && st->replayed > 0) {
+    /* What was handed to the host before the process died may not have reached the disk, not even the superblock; from here
+     * on it counts as durable. */
+    if (r == 0 && !st->cfg.read_only) {
         r = st->io->ops->sync(st->io, DFS_IO_DATA);
         if (r == 0)
             r = st->io->ops->sync(st->io, DFS_IO_JOURNAL);

@@ -108,7 +108,9 @@ int dfs_super_read(struct dfs_io *io, struct dfs_super_disk *sb, struct dfs_err 
             worst = r;
     }
     free(block);
-    if (found && worst != -EOPNOTSUPP)
+    /* A slot that is not valid was torn by a crash; but one that cannot be read may well be the newer, and to go on from
+     * the older would undo what was durable. */
+    if (found && worst == -EUCLEAN)
         return 0;
     return dfs_err_set(err, worst, "no usable superblock (slot 0: %s; slot 1: %s)", why[0] ? why[0] : "fine",
                        why[1] ? why[1] : "fine");
